@@ -27,6 +27,7 @@ class Rows:
         statements: The keys of each statement so far.
         values: The row of each key.
         fails: Whether statements fail.
+        fails_later: Whether they fail after a row that cannot be read.
         goes_on: Set while statements go on.
     """
 
@@ -34,6 +35,7 @@ class Rows:
         self.statements: list[list[str]] = []
         self.values: dict[str, str] = {}
         self.fails = False
+        self.fails_later = False
         self.goes_on = threading.Event()
         self._begun = threading.Semaphore(0)
 
@@ -45,6 +47,7 @@ class Rows:
         if self.fails:
             raise UnavailableError("the database is away")
         if "broken" in keys:
+            self.fails = self.fails_later
             raise ValueError("not a time")
         return found
 
@@ -111,6 +114,30 @@ async def test_a_row_that_cannot_be_read_does_not_affect_others(
     assert [found[0], found[2]] == ["A", "C"]
     assert isinstance(found[1], InternalError)
     assert rows.statements == [["a", "broken", "c"], ["a"], ["broken"], ["c"]]
+
+
+async def test_rows_are_not_read_alone_any_more_if_the_database_is_away(
+    joined: JoinedReads[str, str], rows: Rows
+) -> None:
+    """Each attempt may take as long as the timeout of the database."""
+    rows.fails_later = True
+    rows.goes_on.set()
+    found = await asyncio.gather(*begin(joined, "a", "broken", "c", "a"), return_exceptions=True)
+    assert [*map(type, found)] == [UnavailableError] * 4
+    assert rows.statements == [["a", "broken", "c"], ["a"]]
+
+
+async def test_only_rows_that_somebody_waits_for_are_read_alone(
+    joined: JoinedReads[str, str], rows: Rows
+) -> None:
+    rows.values = {"a": "A", "c": "C"}
+    waiting = begin(joined, "a", "broken", "c", "a")
+    await rows.wait_begun()
+    waiting[1].cancel()
+    await asyncio.sleep(0)
+    rows.goes_on.set()
+    assert await asyncio.gather(*waiting[::2], waiting[3]) == ["A", "C", "A"]
+    assert rows.statements == [["a", "broken", "c"], ["a"], ["c"]]
 
 
 async def test_an_error_reaches_all_who_wait_for_the_statement(

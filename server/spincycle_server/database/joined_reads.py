@@ -87,23 +87,32 @@ class JoinedReads(Generic[_Key, _Row]):
             for _, future in some:
                 future.cancel()  # Without an effect, unless this task was cancelled.
 
-    async def _answer(self, waiting: Sequence[_Waiting[_Key, _Row]]) -> None:
+    async def _answer(self, waiting: Sequence[_Waiting[_Key, _Row]]) -> Exception | None:
+        """Reads for some calls with one statement. Returns why it failed."""
         keys = sorted({key for key, _ in waiting})
-        found: Mapping[_Key, _Row] = {}
-        failure: Exception | None = None
         try:
-            if keys:
-                found = await self._pool.read(self._read, keys)
+            found = await self._pool.read(self._read, keys) if keys else {}
         except Exception as error:
             if len(keys) > 1 and not isinstance(error, UnavailableError):  # A single row may be the reason.
-                for one in waiting:
-                    await self._answer([one])
-                return
-            failure = error
-        for key, future in waiting:
-            if future.done():  # The caller does not wait any more.
-                continue
-            if failure is None:
-                future.set_result(found.get(key))
+                await self._answer_alone(keys, waiting)
             else:
-                future.set_exception(failure)
+                _fail(waiting, error)
+            return error
+        for key, future in waiting:
+            if not future.done():  # Otherwise the caller does not wait any more.
+                future.set_result(found.get(key))
+        return None
+
+    async def _answer_alone(self, keys: Sequence[_Key], waiting: Sequence[_Waiting[_Key, _Row]]) -> None:
+        """Reads each key alone, until the database cannot be used any more."""
+        for key in keys:
+            failure = await self._answer([one for one in waiting if one[0] == key and not one[1].done()])
+            if isinstance(failure, UnavailableError):  # Each attempt may take as long as the timeout.
+                _fail(waiting, failure)
+                return
+
+
+def _fail(waiting: Sequence[_Waiting[_Key, _Row]], error: Exception) -> None:
+    for _, future in waiting:
+        if not future.done():
+            future.set_exception(error)
