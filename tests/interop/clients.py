@@ -8,9 +8,12 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from tests.databases import find_binary
 from tests.e2e.processes import REPOSITORY
@@ -113,21 +116,22 @@ class BuiltClient:
         variable, transport = self.language.address
         if transport == "http":
             address = f"{'https' if 'SPINC_CA' in variables else 'http'}://{address}"
-        process = subprocess.Popen(
-            [*self.command, *arguments],
-            cwd=self.directory,
-            env={**environment(), variable: address, **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            yield RunningClient(process)
-        finally:
-            if process.poll() is None:
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            subprocess.Popen(
+                [*self.command, *arguments],
+                cwd=self.directory,
+                env={**environment(), variable: address, **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            ) as process,
+        ):
+            try:
+                yield RunningClient(process, errors)
+            finally:
                 process.kill()
-            process.communicate()
 
     def run(self, address: str, *arguments: str, **variables: str) -> RunningClient:
         """Runs the client to its end."""
@@ -146,6 +150,7 @@ class RunningClient:
     """
 
     process: subprocess.Popen[str]
+    error_file: TextIO
     lines: list[str] = field(default_factory=list)
     errors: str = ""
 
@@ -161,9 +166,17 @@ class RunningClient:
 
     def wait(self) -> int:
         """Waits until the client exits, and returns its exit status."""
-        output, self.errors = self.process.communicate(timeout=COMMAND)
-        self.lines += output.splitlines()
-        return self.process.returncode
+        assert self.process.stdout is not None
+        limit = threading.Timer(COMMAND, self.process.kill)
+        limit.start()
+        try:
+            # `communicate` would lose the lines that are in the buffer of the pipe's reader already.
+            self.lines += [line.rstrip("\n") for line in self.process.stdout]
+            return self.process.wait()
+        finally:
+            limit.cancel()
+            self.error_file.seek(0)
+            self.errors = self.error_file.read()
 
     @property
     def status(self) -> int:
