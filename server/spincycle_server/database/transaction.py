@@ -170,10 +170,10 @@ class Transaction:
     Args:
         connection: The connection, on which the transaction is open.
         stamp: The stamp of the rows that it changes; None if they get none.
-        kept: See there.
+        kept: The attribute `kept`.
 
     Attributes:
-        kept: What others keep for the next attempt, by its type, if this one fails; None if nobody repeats
+        kept: What others keep for the next attempt, by its type, if this one fails. None if nobody repeats
             the transaction.
         driver: The driver's connection.
         events: What the transaction does that is counted once it is committed. Who changes rows adds to it.

@@ -88,7 +88,9 @@ class BatchCommitter:
                         self._row.abandon()
                     raise
                 self.metrics.tried_again(trouble.name)
-                logger.warning("transaction failed, trying again", trouble=trouble.name, writes=len(writes))
+                # Conflicts of transactions are usual with several Request Managers.
+                log = logger.info if trouble is Trouble.CONFLICT else logger.warning
+                log("transaction failed, trying again", trouble=trouble.name, writes=len(writes))
             else:
                 self._is_away = False
                 self.commits += 1
