@@ -66,7 +66,7 @@ check: $(DEV_ENV) ## Check style, types and contracts.
 	$(BIN)/mypy
 	$(BIN)/python tools/protos.py check lint breaking
 
-unit: alone ## Run the tests in 4 processes, because most of them wait (ARGS: options of pytest).
+unit: alone ## Run the tests in 5 processes, because most of them wait (ARGS: options of pytest).
 	$(MAKE) --no-print-directory together
 
 # Tests of processes that are killed, which run before the others. They wait most of their time.
@@ -74,7 +74,7 @@ alone: $(DEV_ENV)
 	$(BIN)/python -m pytest tests/builtin_jobs $(ARGS)
 
 together: $(DEV_ENV)
-	$(BIN)/python -m pytest -m "not chaos and not package and not interop and not kit and not page" -n 4 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
+	$(BIN)/python -m pytest -m "not chaos and not package and not interop and not kit and not page" -n 5 --dist worksteal --ignore tests/builtin_jobs $(ARGS)
 
 interleavings: $(DEV_ENV) ## Compare more than 10,000 random runs of job chains and of limits with their models. `make test` runs a fifth of them.
 	SPINCYCLE_INTERLEAVINGS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/chain tests/store/test_limits_model.py tests/store/test_sequence_limits_model.py $(ARGS)

@@ -287,7 +287,7 @@ DATABASES = ("sqlite", *SERVERS)
 
 _MEMORY = Path("/dev/shm")
 _MEMORY_NEEDED = 4 << 30
-"""Bytes that must be free before another server starts. All servers of a test run use 2.5 GiB."""
+"""Bytes that must be free before another server starts. All servers of a test run use 3.1 GiB."""
 
 
 def memory_directory() -> Path | None:
