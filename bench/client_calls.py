@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import uvloop
 
-from bench.http_load import Answers, closed_loop, percentile, request_bytes
+from bench.http_load import closed_loop, percentile, request_bytes
 from bench.measures import PATH, wait_ended
 from spincycle_grpc import AsyncClient
 from spincycle_grpc.state import State
@@ -35,7 +35,7 @@ def with_keys(cluster: Cluster, clients: int, seconds: float) -> Figures:
 
     def calls() -> list[float]:
         answers = uvloop.run(closed_loop(cluster.manager.http, make, clients=clients, seconds=seconds))
-        _require(answers, 201)
+        answers.require(201)
         wait_ended(cluster)
         return answers.seconds
 
@@ -58,7 +58,7 @@ def looks(cluster: Cluster, clients: int, seconds: float) -> Figures:
 
     def calls() -> list[float]:
         answers = uvloop.run(closed_loop(cluster.manager.http, make, clients=clients, seconds=seconds))
-        _require(answers, 200)
+        answers.require(200)
         return answers.seconds
 
     return _measured(cluster, "GETs of a request", clients, calls)
@@ -98,8 +98,3 @@ def _measured(cluster: Cluster, what: str, clients: int, calls: Callable[[], lis
         "p99": percentile(seconds, 0.99),
         "cpu_a_call": {name: one / max(1, len(seconds)) for name, one in used.items()},
     }
-
-
-def _require(answers: Answers, status: int) -> None:
-    if set(answers.statuses) != {status}:
-        raise RuntimeError(f"not all calls were answered with {status}: {answers.statuses}")

@@ -26,6 +26,15 @@ class Answers:
     statuses: dict[int, int] = field(default_factory=dict)
     locations: list[str] = field(default_factory=list)
 
+    def require(self, status: int) -> None:
+        """Checks that all answers have a status. Refusals are fast and would improve the figures.
+
+        Raises:
+            RuntimeError: There was another answer.
+        """
+        if set(self.statuses) != {status}:
+            raise RuntimeError(f"not all calls were answered with {status}: {self.statuses}")
+
 
 class Connection(asyncio.Protocol):
     """A keep-alive connection with at most one call in flight.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, literal, literal_column, select
+from sqlalchemy import BigInteger, ColumnElement, bindparam, literal, literal_column, null, select
 from sqlalchemy.engine import Connection
 
 EXPRESSIONS: dict[str, ColumnElement[int]] = {
@@ -31,3 +31,18 @@ def database_now(connection: Connection) -> int:
     if connection.dialect.name not in EXPRESSIONS:
         return time.time_ns() // 1000
     return int(connection.execute(select(now_expression(connection))).scalar_one())
+
+
+def now_or_parameter(dialect_name: str) -> ColumnElement[int]:
+    """Returns the time for a statement that is compiled once: on SQLite the parameter `now`."""
+    return EXPRESSIONS.get(dialect_name, bindparam("now", type_=BigInteger))
+
+
+def now_column(dialect_name: str) -> ColumnElement[Any]:
+    """Returns the column `now` of a SELECT that is compiled once. `now_of` reads it."""
+    return EXPRESSIONS.get(dialect_name, null()).label("now")
+
+
+def now_of(value: int | None) -> int:
+    """Returns the time when a row was read, from its column `now`, which is NULL on SQLite."""
+    return time.time_ns() // 1000 if value is None else value

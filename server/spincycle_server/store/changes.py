@@ -239,9 +239,8 @@ def stamped_requests(connection: Connection, request_ids: Collection[str]) -> di
     """Returns the requests with the given ids that exist, by id."""
     found: dict[str, StampedRequest] = {}
     for some in in_chunks(sorted(request_ids)):
-        query = select(requests).where(requests.c.request_id.in_(some))
-        for row in connection.execute(query):
-            found[row.request_id] = stamped_request_of(row)
+        for request_id, row in stamped_rows(connection, some).items():
+            found[request_id] = stamped_request_of(row)
     return found
 
 

@@ -12,11 +12,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from sqlalchemy import BigInteger, Insert, Select, bindparam, delete, literal_column, null, select
+from sqlalchemy import Insert, Select, bindparam, delete, literal_column, select
 from sqlalchemy.engine import Connection
 
 from spincycle_grpc.errors import ConflictError, SpinCycleError
-from spincycle_server.database.clock import EXPRESSIONS, database_now
+from spincycle_server.database.clock import database_now, now_column, now_of, now_or_parameter
 from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.keyed_read import KeyedRead
 from spincycle_server.database.transaction import RowStatement, Transaction
@@ -91,8 +91,8 @@ class HeldKey(NamedTuple):
 
 
 def _query(dialect_name: str) -> Select[Any]:
-    """Returns the SELECT of keys, with the time of the database; NULL on SQLite."""
-    return select(idempotency_keys, EXPRESSIONS.get(dialect_name, null()).label("now"))
+    """Returns the SELECT of keys, with the time of the database."""
+    return select(idempotency_keys, now_column(dialect_name))
 
 
 _READ = KeyedRead(_query, _KEY)
@@ -100,13 +100,12 @@ _READ = KeyedRead(_query, _KEY)
 
 def _insert(dialect_name: str) -> Insert:
     """Returns the INSERT of a key that has no row. `now` is the time of this machine, for SQLite."""
-    now = EXPRESSIONS.get(dialect_name, bindparam("now", type_=BigInteger))
     statement: Insert = insert_ignoring(dialect_name, idempotency_keys)
     return statement.values(
         key_hash=bindparam("key_hash"),
         body_hash=bindparam("body_hash"),
         request_id=bindparam("request_id"),
-        expires_at=now + literal_column(str(KEPT)),
+        expires_at=now_or_parameter(dialect_name) + literal_column(str(KEPT)),
     )
 
 
@@ -114,8 +113,7 @@ _INSERT = RowStatement(_insert)
 
 
 def _held(row: Mapping[str, Any]) -> HeldKey:
-    now = time.time_ns() // 1000 if row["now"] is None else row["now"]
-    return HeldKey(row["request_id"], row["body_hash"], row["expires_at"] <= now)
+    return HeldKey(row["request_id"], row["body_hash"], row["expires_at"] <= now_of(row["now"]))
 
 
 def held_keys(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, HeldKey]:
@@ -167,9 +165,8 @@ def request_of_key(transaction: Transaction, key: IdempotencyKey) -> str | None:
     Raises:
         ConflictError: The key was used for a different request.
     """
-    for row in _READ.rows(transaction, [key.key_hash]):
-        return _held(row).request_of(key)
-    return None
+    rows = _READ.rows(transaction, [key.key_hash])
+    return _held(rows[0]).request_of(key) if rows else None
 
 
 def _forget(transaction: Transaction, hashes: Collection[bytes]) -> None:

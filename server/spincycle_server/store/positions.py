@@ -6,16 +6,15 @@ rows of all writers are read by one statement, each later statement sees every r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 from zlib import crc32
 
-from sqlalchemy import Select, null, select
+from sqlalchemy import Select, select
 from sqlalchemy.engine import Connection
 
-from spincycle_server.database.clock import EXPRESSIONS, database_now
+from spincycle_server.database.clock import database_now, now_column, now_of
 from spincycle_server.database.keyed_read import KeyedRead
 from spincycle_server.store.change_stamps import batch_of, stamp_of
 from spincycle_server.store.schema import counters, writers
@@ -89,10 +88,10 @@ class Position:
 
 
 def _query(dialect_name: str) -> Select[Any]:
-    """Returns the SELECT of the writers, with the newest number and the time; NULL on SQLite."""
-    return select(
-        counters.c.value.label("newest"), EXPRESSIONS.get(dialect_name, null()).label("now"), writers
-    ).select_from(counters.outerjoin(writers, writers.c.number.is_not(None)))
+    """Returns the SELECT of the writers, with the newest number and the time."""
+    return select(counters.c.value.label("newest"), now_column(dialect_name), writers).select_from(
+        counters.outerjoin(writers, writers.c.number.is_not(None))
+    )
 
 
 _READ = KeyedRead(_query, counters.c.name)
@@ -119,5 +118,5 @@ def read_position(connection: Connection) -> Position:
             if row.number is not None
         },
         newest=rows[0].newest,
-        read_at=time.time_ns() // 1000 if rows[0].now is None else rows[0].now,
+        read_at=now_of(rows[0].now),
     )

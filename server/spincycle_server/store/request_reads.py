@@ -1,4 +1,4 @@
-"""Reads of requests with their args and job chains. Small ones that are read together share a statement."""
+"""Reads of single requests, which share statements with those of others. Large requests are read alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from spincycle_grpc.wire import decode_into
 from spincycle_server.database.joined_reads import JoinedReads
 from spincycle_server.database.keyed_read import KeyedRead
 from spincycle_server.database.read_pool import ReadPool
+from spincycle_server.store import changes
 from spincycle_server.store.archived_chains import whole_chain
 from spincycle_server.store.errors import not_found
 from spincycle_server.store.rows import marked_request_of
@@ -79,6 +80,8 @@ class RequestReads:
         self._small = {
             chains: JoinedReads(reader, partial(_small_rows, read)) for chains, read in _SMALL.items()
         }
+        self._stamped = JoinedReads(reader, changes.stamped_rows)
+        self._few_tries = JoinedReads(reader, changes.few_tries)
 
     async def get(self, request_id: str, *, with_job_chain: bool) -> Request:
         """Returns a request with its args, and with its job chain if asked.
@@ -87,15 +90,32 @@ class RequestReads:
             NotFoundError: It does not exist.
             UnavailableError: The database cannot be used now.
         """
-        row = await self._small[with_job_chain].get(request_id) if may_exist(request_id) else None
+        row = await self._small[with_job_chain].get(request_id) if _may_exist(request_id) else None
         if row is None:
             raise not_found(request_id)
         if _is_small(row, with_job_chain=with_job_chain):
             return _request_of(row, row.job_chain if with_job_chain else None)
         return await self._reader.read(_any_request, request_id, with_job_chain)
 
+    async def stamped(self, request_id: str) -> changes.StampedRequest | None:
+        """Returns a request with the stamp of its change; None if it does not exist.
 
-def may_exist(request_id: str) -> bool:
+        Raises:
+            UnavailableError: The database cannot be used now.
+        """
+        row = await self._stamped.get(request_id) if _may_exist(request_id) else None
+        return None if row is None else changes.stamped_request_of(row)
+
+    async def few_tries(self, request_id: str) -> list[changes.Try] | None:
+        """Returns the finished tries of a request, in order; None if they must be read in pages.
+
+        Raises:
+            UnavailableError: The database cannot be used now.
+        """
+        return await self._few_tries.get(request_id) if _may_exist(request_id) else None
+
+
+def _may_exist(request_id: str) -> bool:
     """Whether a text is short enough for an id.
 
     A long one must not be read with others, because it can make their statement too large for the database.

@@ -68,7 +68,7 @@ from spincycle_server.store.opening import OpenDatabase, open_database
 from spincycle_server.store.pauses import BeginPause, EndPause, HeldPause, PauseOutcome, pause_of
 from spincycle_server.store.positions import Position, Span
 from spincycle_server.store.record import Record
-from spincycle_server.store.request_reads import RequestReads, may_exist
+from spincycle_server.store.request_reads import RequestReads
 from spincycle_server.store.requirements import Requirements
 from spincycle_server.store.retries import CreateRetry
 from spincycle_server.store.session_keys import AddSessionKey, StoredSessionKey, read_session_keys
@@ -130,8 +130,6 @@ class Store:
             else GroupCommitWriter(engine, patience=options.timeout, name="creations")
         )
         self._requests = RequestReads(self._reader)
-        self._few_tries = JoinedReads(self._reader, changes.few_tries)
-        self._stamped_rows = JoinedReads(self._reader, changes.stamped_rows)
         self._keys: JoinedReads[bytes, HeldKey] = JoinedReads(self._reader, idempotency_keys.held_keys)
         self.metrics = StoreMetrics(self._reader, self._writer, self._creator, (engine, database.reads))
         self.requirements = Requirements(self._reader, self._writer)
@@ -431,7 +429,7 @@ class Store:
             limit: The maximum number of tries.
         """
         if len(request_ids) == 1 and spans is None and last is None:
-            few = await self._few_tries.get(request_ids[0])
+            few = await self._requests.few_tries(request_ids[0])
             if few is not None:
                 return few[:limit]
         return await self._reader.read(changes.tries_after, request_ids, spans, last, limit)
@@ -440,8 +438,8 @@ class Store:
         """Returns the requests with the given ids that exist, by id, each with the stamp of its change."""
         if len(request_ids) == 1:
             (request_id,) = request_ids
-            row = await self._stamped_rows.get(request_id) if may_exist(request_id) else None
-            found = {} if row is None else {request_id: changes.stamped_request_of(row)}
+            one = await self._requests.stamped(request_id)
+            found = {} if one is None else {request_id: one}
         else:
             found = await self._reader.read(changes.stamped_requests, request_ids)
         await self.reasons.add_to(one.request for one in found.values())

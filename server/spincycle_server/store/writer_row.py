@@ -9,10 +9,10 @@ import math
 import time
 import uuid
 
-from sqlalchemy import BigInteger, Update, bindparam, delete, insert, select, update
+from sqlalchemy import Update, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from spincycle_server.database.clock import EXPRESSIONS, now_expression
+from spincycle_server.database.clock import now_expression, now_or_parameter
 from spincycle_server.database.dialects import insert_ignoring
 from spincycle_server.database.transaction import RowStatement, Transaction
 from spincycle_server.store.change_stamps import MAX_BATCH, stamp_of
@@ -32,7 +32,7 @@ PRUNE_PREFIX = "prune-"
 
 
 def _set_number(dialect_name: str) -> Update:
-    now = bindparam("now", type_=BigInteger) if dialect_name == "sqlite" else EXPRESSIONS[dialect_name]
+    now = now_or_parameter(dialect_name)
     return (
         update(writers)
         # A transaction of an earlier batch that the server runs late must not set the number back.
