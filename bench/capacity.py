@@ -113,7 +113,7 @@ def measure(program: Program, server: DatabaseServer, kind: str, load: str, seco
         found = uvloop.run(_clients(LOADS[load], cluster, seconds))
         took = time.perf_counter() - began
         made = sum(map(len, found))
-        cpu = {name: (total - before[name]) / made for name, total in cluster.cpu_seconds().items()}
+        cpu = {name: used / made for name, used in cluster.cpu_since(before).items()}
         return {
             "requests_a_second": made / took,
             "busy_places": sum(_seconds(one, "startedAt", "finishedAt") for one in chain(*found)) / took,

@@ -89,7 +89,7 @@ def _measured(cluster: Cluster, what: str, clients: int, calls: Callable[[], lis
     before, began = cluster.cpu_seconds(), time.perf_counter()
     seconds = calls()
     took = time.perf_counter() - began
-    used = {name: total - before[name] for name, total in cluster.cpu_seconds().items()}
+    used = cluster.cpu_since(before)
     return {
         "what": what,
         "clients": clients,

@@ -128,6 +128,10 @@ class Cluster:
             seconds["database"] = cpu_seconds(self.database.pid)
         return seconds
 
+    def cpu_since(self, before: Mapping[str, float]) -> dict[str, float]:
+        """Returns the CPU time of each process since an earlier call of `cpu_seconds`."""
+        return {name: total - before[name] for name, total in self.cpu_seconds().items()}
+
 
 def cpu_seconds(pid: int) -> float:
     """Returns the CPU time of a process and all its descendants."""

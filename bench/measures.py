@@ -50,7 +50,7 @@ def throughput(cluster: Cluster, clients: int, seconds: float, request_type: str
     answers = uvloop.run(closed_loop(cluster.manager.http, lambda: data, clients=clients, seconds=seconds))
     wait_ended(cluster)
     took = time.perf_counter() - began
-    used = {name: total - before[name] for name, total in cluster.cpu_seconds().items()}
+    used = cluster.cpu_since(before)
     made = _all_created(answers)
     _check_complete(cluster, made)
     ends = _recorded_seconds(cluster, min(made, SAMPLE))

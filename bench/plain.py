@@ -91,7 +91,7 @@ def cost(
         create_many(cluster, clients, int(requests * WARM_UP), request_type)
         before = cluster.cpu_seconds()
         create_many(cluster, clients, requests, request_type)
-        used = {name: (total - before[name]) / requests for name, total in cluster.cpu_seconds().items()}
+        used = {name: seconds / requests for name, seconds in cluster.cpu_since(before).items()}
     return Cost(*(1e6 * used[name] for name in ("request manager", "job runner", "database")))
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
 
 from spincycle_server.database.literals import literal_of, processor_of
-from spincycle_server.database.transaction import Transaction, positional_text, row_and_tail
+from spincycle_server.database.transaction import Transaction, packet_of, positional_text, row_and_tail
 from spincycle_server.database.troubles import Trouble, trouble_of
 
 _IN = " IN "
@@ -68,8 +68,7 @@ class KeyedRead:
         try:
             driver: Any = connection.connection.driver_connection
             if connection.dialect.name == "mysql":
-                # Literals of bytes have surrogates, see `literal_of`.
-                found = driver.run(compiled.text(keys).encode(errors="surrogateescape"))
+                found = driver.run(packet_of([compiled.text(keys)]))
             else:
                 found = compiled.execute(driver, keys)
             return [*map(compiled.make_row, compiled.converted(found))]

@@ -121,7 +121,7 @@ def _text_literal(value: str) -> str:
 def _blob_literal(value: bytes) -> str:
     if not value:
         return "_binary''"
-    # Other bytes than ASCII become surrogates, which `_run_texts` turns back into the same bytes.
+    # Other bytes than ASCII become surrogates, which `packet_of` turns back into the same bytes.
     return f"_binary'{_escaped(value.decode('ascii', 'surrogateescape'))}'"
 
 

@@ -313,11 +313,15 @@ def _send_texts(driver: Any, changes: _Changes, limit: int, *, read: str = "", e
 
 
 def _run_texts(driver: Any, texts: Sequence[str], limit: int) -> Any:
-    # As bytes, because blobs are not text.
-    packet = ";\n".join(texts).encode(errors="surrogateescape")
+    packet = packet_of(texts)
     if len(packet) >= limit:  # The first byte of a packet is the number of a command.
         raise too_large_to_store()
     return driver.run(packet)
+
+
+def packet_of(texts: Iterable[str]) -> bytes:
+    """Returns the packet of statements. Literals of blobs have surrogates for other bytes than ASCII."""
+    return ";\n".join(texts).encode(errors="surrogateescape")
 
 
 def positional_text(statement: ClauseElement, dialect: Dialect) -> tuple[str, Any]:
